@@ -40,7 +40,7 @@ class Limits:
             these those with long groups, have this bound for themselves.
         decoding_pixels: of large images, how many are decoded at once; a single image may have more.
         batch_cost: what is scored together; a group that alone costs more is scored alone.
-        gather_s: seconds that an idle scorer waits for more than came first.
+        max_queue_delay_s: seconds that an idle scorer waits for more than came first.
         header_s: seconds from the first byte of a connection or a later HTTP request to the end of its header
             fields, and of a TLS handshake.
         deadline_s: seconds that a request may take, if the client gives it no fewer.
@@ -67,7 +67,7 @@ class Limits:
     queued_cost: int = 4_000_000
     decoding_pixels: int = 64 * 10**6
     batch_cost: int = 32_768
-    gather_s: float = 0.0
+    max_queue_delay_s: float = 0.0
     header_s: float = 20.0
     deadline_s: float = 600.0
     load_s: float = 600.0
@@ -94,7 +94,7 @@ class Limits:
         for name in ("header_s", "deadline_s", "load_s", "hang_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive; received {getattr(self, name)}")
-        for name in ("gather_s", "notice_s", "drain_s"):
+        for name in ("max_queue_delay_s", "notice_s", "drain_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative; received {getattr(self, name)}")
         if self.in_flight_bytes < (least := REQUESTS_IN_FLIGHT * self.request_bytes):

@@ -26,7 +26,7 @@ POLL_S = 0.1
 # A pool that has just been given a call has not started a thread for it yet.
 STUCK_S = 1.0
 # The queue of its pool for each worker thread. It is private to the standard library, which has no public way
-# to ask for it. Without it, calls that wait in a pool that is too small fail after `patience`.
+# to ask for it. Without it, calls that wait in a pool that is too small fail after `group_timeout`.
 POOL_QUEUES: Mapping[threading.Thread, Any] = getattr(pools, "_threads_queues", {})
 
 T = TypeVar("T")
@@ -97,13 +97,13 @@ class Collector:
         judge: called on one process for each whole group: takes groups of candidates, and gives for each
             group one JSON value for each candidate.
         size: the candidates of a group.
-        patience: seconds that calls wait for a further call of this process.
+        group_timeout: seconds that calls wait for a further call of this process.
         advice: ends the message about a group that does not become whole: what to set in the trainer.
     """
 
-    def __init__(self, judge: Judge, *, size: int, patience: float, advice: str) -> None:
+    def __init__(self, judge: Judge, *, size: int, group_timeout: float, advice: str) -> None:
         self._judge = judge
-        self._patience = patience
+        self._group_timeout = group_timeout
         self._advice = advice
         self._ranks = Ranks()
         self._changed = threading.Condition()
@@ -207,8 +207,9 @@ class Collector:
             elif now - free > STUCK_S:
                 reason = "all workers of the trainer's thread pool wait, so that its next call cannot begin"
                 self._stop_waiting(self._incomplete(call, reason))
-            elif now - self._arrived > self._patience:
-                self._stop_waiting(self._incomplete(call, f"no other call came within {self._patience:g} s"))
+            elif now - self._arrived > self._group_timeout:
+                reason = f"no other call came within {self._group_timeout:g} s"
+                self._stop_waiting(self._incomplete(call, reason))
             else:
                 self._changed.wait(POLL_S)
 

@@ -48,7 +48,7 @@ class FlowGRPOReward:
         group_size: the trainer's images of a prompt (`config.sample.num_image_per_prompt`). A prompt that
             was drawn twice makes two groups.
         group_key: the entry of each image's metadata that names its group, instead of prompt and metadata.
-        patience: seconds that an incomplete group waits for a further call.
+        group_timeout: seconds that an incomplete group waits for a further call.
         options: `RewardOptions`. With `on_missing="drop"` an image without a reward gets NaN, which the
             trainer does not skip: whoever drops must mask them. `reference` is called with the prompt and the
             image's metadata. flow_grpo does not tell its rewards the step, for the log.
@@ -63,7 +63,7 @@ class FlowGRPOReward:
         *,
         group_size: int,
         group_key: str | None = None,
-        patience: float = 600.0,
+        group_timeout: float = 600.0,
         **options: Unpack[RewardOptions],
     ) -> None:
         if group_size < 2:
@@ -71,7 +71,7 @@ class FlowGRPOReward:
         self._scorer = scorer
         self._group_key = group_key
         self._rule = GroupRule.of(alone=ALONE, **options)
-        self._groups = Collector(self._judged, size=group_size, patience=patience, advice=ADVICE)
+        self._groups = Collector(self._judged, size=group_size, group_timeout=group_timeout, advice=ADVICE)
 
     def __call__(
         self,

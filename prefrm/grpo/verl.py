@@ -59,7 +59,7 @@ class VerlReward:
     Args:
         scorer: what judges the groups.
         group_size: the samples of a prompt, `rollout.n`.
-        patience: seconds that an incomplete group waits for a further sample, of any group. It stays
+        group_timeout: seconds that an incomplete group waits for a further sample, of any group. It stays
             incomplete if a rollout of it fails, which verl does not tell a reward.
         to_prompt: gives the text to judge by; by default, of `raw_prompt`, the text or its last user message.
         options: `RewardOptions`. With `on_missing="drop"` a sample without a reward gets NaN, and of a group
@@ -72,7 +72,7 @@ class VerlReward:
         scorer: AsyncScorer,
         *,
         group_size: int,
-        patience: float = 600.0,
+        group_timeout: float = 600.0,
         to_prompt: Callable[[Any], str] | None = None,
         **options: Unpack[RewardOptions],
     ) -> None:
@@ -80,7 +80,7 @@ class VerlReward:
             raise ConfigError(f"a group needs at least 2 samples; received group_size={group_size}")
         self._scorer = scorer
         self._group_size = group_size
-        self._patience = patience
+        self._group_timeout = group_timeout
         self._to_prompt = to_prompt or _raw_prompt
         self._rule = GroupRule.of(alone=ALONE, **options)
         self._waiting: dict[str, _Waiting] = {}
@@ -148,7 +148,7 @@ class VerlReward:
             self._alarm = None
         if waiting := sum(group.came for group in self._pending().values()):
             stuck = waiting == RAY_CALLS
-            delay = min(STUCK_S, self._patience) if stuck else self._patience
+            delay = min(STUCK_S, self._group_timeout) if stuck else self._group_timeout
             self._alarm = asyncio.get_running_loop().call_later(delay, self._give_up, stuck)
 
     def _pending(self) -> dict[str, _Waiting]:
@@ -166,7 +166,7 @@ class VerlReward:
             f"Ray starts no further call, as {RAY_CALLS} wait for theirs: make data.train_batch_size * "
             f"rollout.n at most {RAY_CALLS}, or set ray.actor.DEFAULT_MAX_CONCURRENCY_ASYNC beside the class"
             if stuck
-            else f"no further sample of any group for {self._patience:g} s: run verl with "
+            else f"no further sample of any group for {self._group_timeout:g} s: run verl with "
             "reward.num_workers=1, and group_size as rollout.n; if a rollout failed (see verl's log), "
             'on_missing="drop" compares the others of its group'
         )

@@ -273,8 +273,8 @@ class Batcher:
         if not self._open and not self._stopping:
             return
         self._feeding = True
-        if self._limits.gather_s and not self._stopping:
-            self._loop.call_later(self._limits.gather_s, self._feed)
+        if self._limits.max_queue_delay_s and not self._stopping:
+            self._loop.call_later(self._limits.max_queue_delay_s, self._feed)
         else:
             self._loop.call_soon(self._feed_after, GATHERING_TURNS - 1)
 

@@ -110,7 +110,7 @@ class TestBatcher:
 
     def test_an_idle_scorer_waits_for_more_only_if_told_to(self, gated, group):
         async def main():
-            queue = batcher(gated, gather_s=0.1)
+            queue = batcher(gated, max_queue_delay_s=0.1)
             queue.start()
             gated.gate.set()
             first = asyncio.ensure_future(queue.submit([group("a")], expires=soon()))

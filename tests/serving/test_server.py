@@ -303,7 +303,7 @@ def test_the_health_service_hears_of_the_end(scorer):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"queued_cost": 0}, {"group_size": -1}, {"deadline_s": 0.0}, {"gather_s": -0.1}]
+    "settings", [{"queued_cost": 0}, {"group_size": -1}, {"deadline_s": 0.0}, {"max_queue_delay_s": -0.1}]
 )
 def test_a_limit_that_nothing_satisfies_is_a_mistake(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):

@@ -22,8 +22,8 @@ def drive(replay: Replay, scorer: Scorer, rank: int, **options: Any) -> dict[int
     Args:
         options: arguments of `VerlReward`.
     """
-    if "patience" in replay.settings:
-        options["patience"] = replay.settings["patience"]
+    if "group_timeout" in replay.settings:
+        options["group_timeout"] = replay.settings["group_timeout"]
     workers = [
         VerlReward(Awaited(scorer), group_size=replay.group_size, **options)
         for _ in range(replay.settings.get("num_workers", 1))

@@ -16,8 +16,8 @@ def judge(groups):
     return [[[row.content.decode() for row in rows]] * len(rows) for rows in groups]
 
 
-def collector(judge=judge, size=4, patience=30.0):
-    return Collector(judge, size=size, patience=patience, advice="set this")
+def collector(judge=judge, size=4, group_timeout=30.0):
+    return Collector(judge, size=size, group_timeout=group_timeout, advice="set this")
 
 
 def items(text):
@@ -71,9 +71,9 @@ def test_a_pool_with_too_few_threads_is_told_apart_from_a_slow_trainer():
     assert time.monotonic() - started < 5
 
 
-def test_patience_ends_with_what_is_missing():
+def test_group_timeout_ends_with_what_is_missing():
     def patient():
-        collector(patience=0.2).outcomes(lambda: items("a0 a1 a2"))
+        collector(group_timeout=0.2).outcomes(lambda: items("a0 a1 a2"))
 
     with (
         ThreadPoolExecutor(max_workers=1) as executor,

@@ -69,7 +69,9 @@ def test_a_group_of_the_same_name_may_come_again():
 
 
 def test_a_group_that_never_is_whole_is_an_error_for_each_of_it():
-    outputs = run(VerlReward(AsyncPixelScorer(), group_size=3, patience=0.05), Data("x", 0.1), Data("x", 0.2))
+    outputs = run(
+        VerlReward(AsyncPixelScorer(), group_size=3, group_timeout=0.05), Data("x", 0.1), Data("x", 0.2)
+    )
     for output in outputs:
         assert isinstance(output, ConfigError)
         assert "2 of 3 samples of the group x came, and no further sample of any group for 0.05 s" in str(
@@ -80,7 +82,7 @@ def test_a_group_that_never_is_whole_is_an_error_for_each_of_it():
 
 def test_samples_of_other_groups_keep_an_incomplete_one_waiting():
     async def main():
-        reward = VerlReward(AsyncPixelScorer(), group_size=2, patience=0.3)
+        reward = VerlReward(AsyncPixelScorer(), group_size=2, group_timeout=0.3)
         first = asyncio.create_task(reward(Data("x", 0.1)))
         for n in range(5):
             await asyncio.sleep(0.1)
@@ -183,7 +185,7 @@ def shapeless(uid):
 def test_a_sample_that_is_no_image_fails_its_whole_group_at_once(broken, kind, reason, place):
     samples = [Data("x", 0.1), Data("x", 0.2)]
     samples.insert(place, broken)
-    reward = VerlReward(AsyncPixelScorer(), group_size=3, patience=60.0)
+    reward = VerlReward(AsyncPixelScorer(), group_size=3, group_timeout=60.0)
     started = time.monotonic()
     outputs = run(reward, *samples, Data("y", 0.1), Data("y", 0.2), Data("y", 0.3))
     assert time.monotonic() - started < 30
@@ -193,7 +195,9 @@ def test_a_sample_that_is_no_image_fails_its_whole_group_at_once(broken, kind, r
 
 
 def test_the_siblings_of_a_spoilt_sample_fail_before_the_group_is_whole():
-    outputs = run(VerlReward(AsyncPixelScorer(), group_size=4, patience=60.0), Data("x", 0.1), spoilt("x"))
+    outputs = run(
+        VerlReward(AsyncPixelScorer(), group_size=4, group_timeout=60.0), Data("x", 0.1), spoilt("x")
+    )
     assert [type(output) for output in outputs] == [MediaError] * 2
 
 

@@ -33,7 +33,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 
 class WinRate(RewardManagerBase):
-    run_single = VerlReward(AsyncPixelScorer(), group_size=4, patience=5.0, on_missing="drop")
+    run_single = VerlReward(AsyncPixelScorer(), group_size=4, group_timeout=5.0, on_missing="drop")
 
     def __init__(self, config, tokenizer, compute_score, **others):
         super().__init__(config, tokenizer, compute_score)

@@ -35,9 +35,12 @@ def seen(replay, scorer, rank):
 
 def impatient(rank):
     """Rank 0 gives a group up just before the call that makes it whole; rank 1 still waits for it."""
-    patience = 0.2 if rank == 0 else 60.0
+    group_timeout = 0.2 if rank == 0 else 60.0
     groups = Collector(
-        lambda whole: [[len(rows)] * len(rows) for rows in whole], size=4, patience=patience, advice="wait"
+        lambda whole: [[len(rows)] * len(rows) for rows in whole],
+        size=4,
+        group_timeout=group_timeout,
+        advice="wait",
     )
 
     def outcome(count):
