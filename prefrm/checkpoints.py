@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prefrm.errors import ConfigError
-from prefrm.files import hash_file, write_folder_whole
+from prefrm.files import hash_file, write_folder_whole, write_json
 
 __all__ = ["Checkpoints", "step_of"]
 
@@ -65,7 +65,7 @@ class Checkpoints:
         with write_folder_whole(self.folder / f"{PREFIX}{step:08d}") as partial:
             yield partial
             files = {path.name: hash_file(path) for path in sorted(partial.iterdir())}
-            (partial / MANIFEST).write_text(json.dumps({"files": files}, indent=2), encoding="utf-8")
+            write_json(partial / MANIFEST, {"files": files})
             for path in (*partial.iterdir(), partial):
                 _force_to_disk(path)
         _force_to_disk(self.folder)

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ __all__ = [
     "read_regular",
     "require_writable_file",
     "require_writable_folder",
+    "write_file_whole",
     "write_folder_whole",
+    "write_json",
     "write_whole",
 ]
 
@@ -153,14 +155,30 @@ def _refused(path: Path, name: str) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text in UTF-8; a reader finds the old file or the new one, and never a part."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
+    with write_file_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as indented JSON, as `write_whole`. Raises `ValueError` if a number is not finite."""
+    write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def write_file_whole(target: Path) -> Iterator[Path]:
+    """A file beside `target` that takes its place if the block succeeds and is gone if it does not."""
+    partial = target.with_suffix(".partial")
     try:
-        partial.replace(path)
+        yield partial
+        partial.replace(target)
     except OSError as error:
-        partial.unlink()
+        if error.filename != str(partial):
+            raise
         # The original message names the temporary file.
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm.errors import ConfigError
+from prefrm.files import write_whole
 from serving.observing.writer import write_all
 
 if TYPE_CHECKING:
@@ -52,14 +52,10 @@ def announce(addresses: "Addresses", address_file: Path | None) -> None:
             "models": addresses.models,
         }
         text = json.dumps(written | ({"secure": True} if addresses.secure else {}))
-        partial = address_file.with_name(f".{address_file.name}.{os.getpid()}")
         try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            partial.replace(address_file)
+            write_whole(address_file, text + "\n")
         except OSError as error:
             raise ConfigError(f"--address-file {address_file} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
     lines = [f"ready: {' '.join(addresses.model_urls(model))}" for model in addresses.models]
     lines += [f"metrics: {addresses.metrics_url}", f"docs: {addresses.docs_url}"]
     _print_apart("\n".join(lines) + "\n")

@@ -20,7 +20,7 @@ from prefrm.arena.values import ArenaPrompt
 from prefrm.chunks import chunks
 from prefrm.config import Bounded, Count, Natural, load_config, to_mapping
 from prefrm.errors import ConfigError
-from prefrm.files import hash_file
+from prefrm.files import hash_file, write_file_whole
 from prefrm.flow.config import PolicyConfig
 from prefrm.flow.pipelines import call_arguments, load_pipeline
 from prefrm.flow.rollout import seed_of
@@ -129,9 +129,8 @@ def _drawn(
     rows = []
     for (prompt, n), seed, image in zip(some, seeds, drawn, strict=True):
         file, encoded = _file(prompt, n), encode_image(image)
-        partial = out / f"{file}.partial"
-        partial.write_bytes(encoded)
-        partial.replace(out / file)
+        with write_file_whole(out / file) as partial:
+            partial.write_bytes(encoded)
         rows.append(
             {"prompt": prompt.id, "image": n, "seed": seed, "file": file, "sha256": media.digest(encoded)}
         )

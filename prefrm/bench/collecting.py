@@ -12,7 +12,6 @@ of steps, and its accuracy is over the strict pairs of held-out prompts, whose l
 What is there already is not done again. Who changes prefrm itself deletes runs.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -30,6 +29,7 @@ from prefrm.bench.training import ADAPTER, LR, one_thread_on_cpu, spec_of, train
 from prefrm.display import markdown_table
 from prefrm.engine import Engine
 from prefrm.errors import ConfigError
+from prefrm.files import write_json
 from prefrm.plots.charts import learning_curve
 from prefrm.progress import track
 from prefrm.records import (
@@ -303,18 +303,9 @@ def report_collecting(study: CollectingStudy, points: Sequence[Point], docs: Pat
     """Write the report of these points."""
     docs.mkdir(parents=True, exist_ok=True)
     target, share = answers_needed(points)
-    (docs / "collecting.json").write_text(
-        json.dumps(
-            {
-                "study": asdict(study),
-                "points": [asdict(point) for point in points],
-                "share": share,
-                "accuracy": target,
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
+    facts = {"study": asdict(study), "points": [asdict(point) for point in points]}
+    write_json(
+        docs / "collecting.json", facts | {"share": None if np.isnan(share) else share, "accuracy": target}
     )
     curves = {NAMES[order]: [(float(x), y) for x, y in _mean(points, order)] for order in ORDERS}
     learning_curve(curves, xlabel="answers", ylabel="accuracy").savefig(docs / "collecting.png", dpi=DPI)

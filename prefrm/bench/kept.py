@@ -16,7 +16,7 @@ from typing import Any
 
 from data_recipes.registry import get_recipe
 from prefrm.errors import DatasetError
-from prefrm.files import write_whole
+from prefrm.files import write_json, write_whole
 from prefrm.records import DatasetInfo, read_info
 
 __all__ = ["build_once", "keep", "kept", "make_room", "seconds_spent", "spending"]
@@ -43,7 +43,7 @@ def kept(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def keep(folder: Path, row: Mapping[str, Any]) -> None:
     """Write the result."""
-    write_whole(folder / ROW, json.dumps(row, indent=2) + "\n")
+    write_json(folder / ROW, row)
 
 
 def make_room(folder: Path, asked: Mapping[str, Any], *, spent: str) -> None:
@@ -57,7 +57,7 @@ def make_room(folder: Path, asked: Mapping[str, Any], *, spent: str) -> None:
     if _read(folder / ASKED) != asked or (folder / spent).exists():
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / ASKED, json.dumps(asked) + "\n")
+    write_json(folder / ASKED, asked)
 
 
 @contextmanager

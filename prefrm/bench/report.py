@@ -12,7 +12,7 @@ from prefrm.bench.cases import GROUPS
 from prefrm.bench.speed import TIMED_STEPS, Speed
 from prefrm.bench.training import CPU, Row
 from prefrm.display import markdown_table
-from prefrm.files import write_whole
+from prefrm.files import write_json, write_whole
 
 __all__ = ["read_judges_report", "write_judges_report"]
 
@@ -80,7 +80,7 @@ def write_judges_report(
         asdict(row) | _rates(None if row.part in ("cyclic", "kinds") else rates.get(_name(row)))
         for row in rows
     ]
-    write_whole(docs / "judges.json", json.dumps(entries, indent=2, allow_nan=False) + "\n")
+    write_json(docs / "judges.json", entries)
     _draw(rows, pictures)
     device = " and ".join(sorted({row.device for row in rows}))
     one_thread = all(speed.device == CPU for speed in speeds)

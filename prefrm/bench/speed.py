@@ -15,7 +15,7 @@ import torch
 from prefrm.bench.cases import GROUPS, JUDGES, Kind
 from prefrm.bench.plain import StepClock, plain_seconds, single_pairs
 from prefrm.bench.training import ADAPTER, LR, device_name, one_thread_on_cpu, spec_of
-from prefrm.files import write_whole
+from prefrm.files import write_json
 from prefrm.judge import Judge
 from prefrm.records import read_groups
 from prefrm.train import DataConfig, OptimConfig
@@ -62,7 +62,7 @@ def measure_speeds(data: Path, target: Path, *, device: str = "auto") -> list[Sp
         return [Speed(**entry) for entry in kept]
     with one_thread_on_cpu(device):
         speeds = [_speed(kind, data, device) for kind in JUDGES]
-    write_whole(target, json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
+    write_json(target, [asdict(speed) for speed in speeds])
     return speeds
 
 

@@ -19,7 +19,7 @@ from prefrm.cli.shared import (
     require_readable,
 )
 from prefrm.errors import ConfigError
-from prefrm.files import require_writable_folder
+from prefrm.files import require_writable_folder, write_json
 from prefrm.options import with_options
 
 if TYPE_CHECKING:
@@ -155,5 +155,5 @@ def _write(found: "Explanation", names: tuple[str, str], out: Path) -> dict[str,
         "unjudged_parts": found.unjudged,
         "parts": [list(one) for one in found.parts],
     }
-    (out / "explanation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "explanation.json", numbers)
     return numbers

@@ -3,7 +3,6 @@
 Decides nothing about a judge and computes nothing; it shows what `prefrm.eval.evaluation` measured.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from prefrm.eval.tables import (
     turned,
     words,
 )
-from prefrm.files import require_writable_folder
+from prefrm.files import require_writable_folder, write_json
 from prefrm.rewards import criterion_name
 
 __all__ = ["Opponent", "summary", "write_report"]
@@ -134,9 +133,7 @@ def write_report(
         }
     if definitions:
         numbers["columns"] = {name: _column(evaluation, name) for name in definitions}
-    (target / "report.json").write_text(
-        json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    write_json(target / "report.json", numbers)
     remove_stale(target)
     opponent = None if against is None else against.evaluation
     pictures = draw(evaluation, target, other=before or recalibrated, opponent=opponent)

@@ -6,7 +6,6 @@ same folder, and any of them may delete the oldest.
 """
 
 import logging
-import os
 import re
 import time
 import uuid
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from prefrm.errors import ConfigError
-from prefrm.files import require_writable_folder
+from prefrm.files import require_writable_folder, write_file_whole
 from prefrm.group_log.rows import LoggedGroup, schema, to_row
 from prefrm.records import import_pyarrow
 
@@ -123,8 +122,7 @@ class GroupLog:
             self._writes = True
         shown = "none" if step is None else step
         name = f"{time.time_ns():020d}-{shown}-{len(groups)}-{uuid.uuid4().hex[:8]}"
-        partial = self.folder / f"{name}.partial"
-        try:
+        with write_file_whole(self.folder / f"{name}.parquet") as partial:
             pq.write_table(
                 pa.Table.from_pylist([to_row(one) for one in groups], schema=schema()),
                 partial,
@@ -136,10 +134,6 @@ class GroupLog:
                 write_statistics=False,
                 write_page_checksum=True,
             )
-            os.replace(partial, self.folder / f"{name}.parquet")
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
 
     def _remove_repeated(self, step: int | None) -> None:
         """Remove what an earlier run wrote of this step and later ones."""

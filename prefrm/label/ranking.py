@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from prefrm.files import write_file_whole
 from prefrm.label.shards import labelled_criteria, read_matrices
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import criterion_name, ranks
@@ -31,8 +32,7 @@ def write_ranking(
         files: the files of each candidate of a group.
     """
     path = Path(out) / FILE
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with write_file_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         criteria = labelled_criteria(Path(out))
         table.writerow([*COLUMNS, *(f"win_rate {criterion_name(name)}" for name in criteria)])
@@ -44,5 +44,4 @@ def write_ranking(
                     own = [f"{part[n]:.4f}" for part in parts]
                     line = (group.prompt, rank, f"{rates[n]:.4f}", name, group.id, entry.criterion)
                     table.writerow([*line, *own])
-    partial.replace(path)
     return path

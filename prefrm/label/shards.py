@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefrm.errors import DatasetError, missing_extra
-from prefrm.files import write_whole
+from prefrm.files import write_file_whole, write_json
 from prefrm.records import Fingerprint, PreferenceGroup
 from prefrm.rewards import Criteria
 from prefrm.scoring import matrix_of_row, matrix_row, matrix_types
@@ -130,7 +130,7 @@ def claim_folder(out: Path, *, judge: str, shard_size: int, criteria: Criteria |
     path = out / "label.json"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(_claim(judge, shard_size, criteria), indent=2) + "\n")
+        write_json(path, _claim(judge, shard_size, criteria))
 
 
 def check_folder(out: Path, *, judge: str, shard_size: int, criteria: Criteria | None = None) -> None:
@@ -215,9 +215,8 @@ class ShardWriter:
         metadata["criteria"] = self._criteria
         schema = _schema(pa, self._criteria).with_metadata({METADATA_KEY: json.dumps(metadata)})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=schema), partial, write_page_checksum=True)
-        partial.replace(self.path)
+        with write_file_whole(self.path) as partial:
+            pq.write_table(pa.Table.from_pylist(self._rows, schema=schema), partial, write_page_checksum=True)
 
 
 def check_shard(path: Path, groups: Iterable[PreferenceGroup]) -> Summary:

@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm import media
+from prefrm.files import write_file_whole
 from prefrm.label.shards import METADATA_KEY, LabelledGroup, pyarrow
 from prefrm.records import PreferenceGroup
 from prefrm.rewards import PreferencePair, criterion_name
@@ -93,24 +94,20 @@ def writing(
     schema = _schema(pa, table, conversational, images, criteria)
     path = table.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, rows = path.with_suffix(".partial"), list[dict[str, Any]]()
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
+    rows = list[dict[str, Any]]()
+    with write_file_whole(path) as partial, pq.ParquetWriter(partial, schema) as writer:
 
-            def flush() -> None:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows.clear()
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows.clear()
 
-            def add(row: dict[str, Any]) -> None:
-                rows.append(row)
-                if len(rows) == ROW_GROUP:
-                    flush()
+        def add(row: dict[str, Any]) -> None:
+            rows.append(row)
+            if len(rows) == ROW_GROUP:
+                flush()
 
-            yield add
-            flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield add
+        flush()
 
 
 def trl_dpo_row(

@@ -11,6 +11,7 @@ from typing import Any
 from prefrm import plots
 from prefrm.display import markdown_table
 from prefrm.eval import Evaluation
+from prefrm.files import write_json
 from prefrm.quickstart.gallery import gallery
 from prefrm.quickstart.judging import DataSummary
 from prefrm.quickstart.policy import PolicyResult, Sample, mean_oracle
@@ -112,7 +113,7 @@ def write_report(out: Path, facts: dict[str, Any], pictures: dict[str, list[str]
     more = evaluation if (out / evaluation).is_file() else None
     (out / "report.md").write_text(_markdown(facts, pictures, more), encoding="utf-8")
     valid = json.loads(json.dumps(facts), parse_constant=lambda name: None)
-    (out / "report.json").write_text(json.dumps(valid, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out / "report.json", valid)
 
 
 def draw(folder: Path, judged: Judged, policy: PolicyResult) -> dict[str, list[str]]:

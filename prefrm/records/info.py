@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.errors import DatasetError
+from prefrm.files import write_json
 
 __all__ = ["DatasetInfo", "SplitCounts", "read_info", "write_info"]
 
@@ -78,8 +79,7 @@ class DatasetInfo:
 
 def write_info(folder: Path | str, info: DatasetInfo) -> None:
     """Write `folder/dataset.json`."""
-    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2)
-    (Path(folder) / "dataset.json").write_text(text + "\n", encoding="utf-8")
+    write_json(Path(folder) / "dataset.json", {"format_version": FORMAT_VERSION, **asdict(info)})
 
 
 def read_info(folder: Path | str) -> DatasetInfo:

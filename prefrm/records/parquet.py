@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrm.errors import DataError, DatasetError, missing_extra
+from prefrm.files import write_file_whole
 from prefrm.media import digest
 from prefrm.records.record import PreferenceGroup, prompt_key
 from prefrm.records.row import from_row, to_row
@@ -52,17 +53,15 @@ def write_groups(groups: Iterable[PreferenceGroup], folder: Path | str, split: s
     pa, pq = import_pyarrow()
     target = Path(folder) / f"{split}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
     count = 0
-    try:
-        with pq.ParquetWriter(partial, arrow_schema(), write_page_checksum=True) as writer:
-            for batch in _row_groups(_unique(groups, target)):
-                rows = [to_row(group) for group in batch]
-                writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema()))
-                count += len(rows)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        write_file_whole(target) as partial,
+        pq.ParquetWriter(partial, arrow_schema(), write_page_checksum=True) as writer,
+    ):
+        for batch in _row_groups(_unique(groups, target)):
+            rows = [to_row(group) for group in batch]
+            writer.write_table(pa.Table.from_pylist(rows, schema=arrow_schema()))
+            count += len(rows)
     return count
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from prefrm.config import from_mapping
 from prefrm.errors import DatasetError
-from prefrm.files import write_whole
+from prefrm.files import write_file_whole, write_whole
 from prefrm.hub import in_hub_cache
 from prefrm.media import digest
 from prefrm.records import PreferenceGroup, fingerprint, read_groups, row_group_sizes, split_file
@@ -87,18 +87,14 @@ def prepare_split(folder: Path, split: str, *, table: bool, spare: Path) -> Prep
 
 def _prepare(place: Path, folder: Path, split: str, file: Mapping[str, int], table: bool) -> Prepared:
     target = place / f"{split}.arrow"
-    partial = target.with_suffix(".partial")
     try:
-        survey = _survey(folder, split, partial if table else None)
-        if table:
-            partial.replace(target)
+        with write_file_whole(target) if table else nullcontext() as partial:
+            survey = _survey(folder, split, partial)
     except OSError as error:
         raise DatasetError(
             f"{target} cannot be written ({error.strerror or error}); it takes as much room as the images of "
             f"{folder}/{split}.parquet: make room, or set data.stream=true, which needs none"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     size = target.stat().st_size if table else None
     kept = {"format_version": FORMAT_VERSION, "file": file, "survey": asdict(survey), "table": size}
     write_whole(place / f"{split}.json", json.dumps(kept))

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from prefrm.errors import ConfigError
-from prefrm.files import parse_json, read_regular, require_writable_file, require_writable_folder
+from prefrm.files import (
+    parse_json,
+    read_regular,
+    require_writable_file,
+    require_writable_folder,
+    write_file_whole,
+    write_json,
+    write_whole,
+)
 
 
 def test_a_path_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
@@ -80,3 +88,24 @@ def test_plain_json_is_parsed() -> None:
 def test_hostile_json_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         parse_json(content)
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"a": [1, None]})
+    with pytest.raises(ZeroDivisionError), write_file_whole(path) as partial:
+        partial.write_text("half")
+        assert path.read_text() == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+        1 / 0  # noqa: B018
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, float("nan"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{\n  "a": [\n    1,\n    null\n  ]\n}\n']
+
+
+def test_a_file_that_cannot_be_written_is_named_instead_of_the_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "file" / "a.txt"):
+        with pytest.raises(OSError, match=f"'{path}'$"):
+            write_whole(path, "text")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]

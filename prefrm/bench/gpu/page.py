@@ -1,6 +1,5 @@
 """The page: what was measured, in words and tables, with what failed. Measures nothing, imports no torch."""
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from prefrm.bench.gpu.tables import (
     training_section,
 )
 from prefrm.display import markdown_table
-from prefrm.files import write_whole
+from prefrm.files import write_json, write_whole
 
 __all__ = ["COMMAND", "NOT_RUN", "page", "write_page"]
 
@@ -72,7 +71,7 @@ def write_page(
     out.mkdir(parents=True, exist_ok=True)
     name = "gpu-tiny" if tiny else "gpu"
     numbers = {"machine": machine, "parts": [asdict(result) for result in results]}
-    write_whole(out / f"{name}.json", json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    write_json(out / f"{name}.json", numbers)
     write_whole(out / f"{name}.md", page(results, machine, tiny=tiny))
     return out / f"{name}.json", out / f"{name}.md"
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from prefrm.files import write_whole
+from prefrm.files import write_json
 
 __all__ = ["Result", "Status", "read_measured", "read_result", "write_measured", "write_result"]
 
@@ -36,7 +36,7 @@ class Result:
 
 def write_result(path: Path, result: Result) -> None:
     """Write the file, whole."""
-    write_whole(path, json.dumps(asdict(result), indent=2, allow_nan=False) + "\n")
+    write_json(path, asdict(result))
 
 
 def read_result(path: Path, asked: Mapping[str, Any]) -> Result | None:
@@ -51,7 +51,7 @@ def read_result(path: Path, asked: Mapping[str, Any]) -> Result | None:
 
 def write_measured(path: Path, measured: Mapping[str, Any]) -> None:
     """Keep what a part has measured so far. Raises `ValueError` if a number is not finite."""
-    write_whole(path, json.dumps(measured, allow_nan=False) + "\n")
+    write_json(path, measured)
 
 
 def read_measured(path: Path) -> dict[str, Any]:
