@@ -32,9 +32,11 @@ class Judges:
 
     Args:
         openers: by the names that people see; the order is kept.
+        trained: by the same names, what is known of the judge's training (`Manifest.trained`).
     """
 
-    def __init__(self, openers: Mapping[str, Opener]) -> None:
+    def __init__(self, openers: Mapping[str, Opener], trained: Mapping[str, str] | None = None) -> None:
+        self._trained = dict(trained or {})
         self._stack = ExitStack()
         self._opening = threading.Lock()
         self._opened: dict[str, Future[tuple[IdentifiedScorer, AbstractContextManager[object]]]] = {
@@ -49,6 +51,10 @@ class Judges:
     def inputs(self, name: str) -> Inputs:
         """What the scorer reads. Waits until it is open; raises what opening it raised."""
         return inputs_of(self._future(name).result()[0])
+
+    def trained(self, name: str) -> str:
+        """What groups the judge was trained with, as part of a line; "" if that is not known."""
+        return self._trained.get(name, "")
 
     def identity(self, name: str) -> str:
         """What tells the scorer's answers from those of another. Waits and raises as `inputs`."""

@@ -174,8 +174,13 @@ class _Events:
         except PrefrmError as error:
             return [alert(str(error)), *[gradio.skip()] * 3]
         both = inputs[0] if len(inputs) == 1 else inputs[0].both(inputs[1])
+        trained = [
+            text if len(asked) == 1 else f"{name}: {text}"
+            for name in asked
+            if (text := self._judges.trained(name))
+        ]
         return [
-            f'<p class="prefrm-note">{escaped(_reads(both))}</p>',
+            f'<p class="prefrm-note">{escaped("; ".join(["ready", _reads(both), *trained]))}</p>',
             gradio.update(visible="text" in both.kinds),
             gradio.update(visible=both.context),
             gradio.update(visible=both.criterion),
@@ -270,7 +275,7 @@ def _reads(inputs: Inputs) -> str:
     kinds = " or ".join(f"{kind}s" for kind in inputs.kinds) or "nothing that both read"
     more = [name for name in ("context", "criterion") if getattr(inputs, name)]
     also = f", with {' and '.join(more)}" if more else ""
-    return f"ready; reads {kinds}{also}"
+    return f"reads {kinds}{also}"
 
 
 def _result(name: str, trial: Trial, answers: Sequence[Answer], store: MediaStore) -> str:

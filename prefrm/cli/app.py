@@ -124,8 +124,7 @@ def app(
     connection.require_url(*named.values())
     require_gradio()
     door = exposure.door()
-    for target in named.values():
-        inspected(target)
+    trained = {name: _trained(target) for name, target in named.items()}
     groups = None if data is None else load_groups(data, split)
     if state is not None:
         require_writable_folder(state, "--state")
@@ -136,7 +135,7 @@ def app(
     with (
         bind(exposure.host, exposure.port, "pages", "--port") as listener,
         TemporaryDirectory(prefix="prefrm-app-") as temporary,
-        Judges(openers) as judges,
+        Judges(openers, trained) as judges,
         collecting.open(judges) as collection,
     ):
         # Of uploads, which are gone when the command ends.
@@ -152,6 +151,11 @@ def app(
             door,
             lambda url: print(f"ready: {url}", flush=True, file=sys.stdout),
         )
+
+
+def _trained(target: str) -> str:
+    """What the bundles of a judge were trained with. Raises `BundleError` if one is not a bundle."""
+    return "; ".join(dict.fromkeys(filter(None, (bundle.trained for bundle in inspected(target)))))
 
 
 def _warn_unless_ready(judges: "Judges", name: str) -> None:

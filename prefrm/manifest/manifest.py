@@ -110,6 +110,13 @@ class Manifest:
         return WITHOUT_TRAINING_INPUTS if self.training_inputs is None else FORMAT_VERSION
 
     @property
+    def trained(self) -> str:
+        """Such as "trained with 1 context image and no criterion"; "" if unknown, or if it reads neither."""
+        if self.training_inputs is None or not (self.inputs.context or self.inputs.criterion):
+            return ""
+        return f"trained with {self.training_inputs.describe()}"
+
+    @property
     def short_digest(self) -> str:
         """The start of `digest`, by which messages name the judge."""
         return self.digest[:12]
@@ -122,9 +129,7 @@ class Manifest:
         if self.calibration is not None:
             state = f"calibrated ({self.calibration.describe()})"
         # Names in a manifest are anybody's.
-        facts = [shortened(self.spec.base_model, 200), shortened(state, 200)]
-        if self.training_inputs is not None and (self.inputs.context or self.inputs.criterion):
-            facts.append(f"trained with {self.training_inputs.describe()}")
+        facts = [shortened(self.spec.base_model, 200), shortened(state, 200), *filter(None, [self.trained])]
         return f"{_kind(self.spec)} {', '.join(facts)}, {self.short_digest}"
 
     def to_json(self) -> str:

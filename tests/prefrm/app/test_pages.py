@@ -13,7 +13,7 @@ import pytest
 
 from data_recipes.registry import get_recipe
 from prefrm.records import read_groups
-from prefrm.winmatrix import Group
+from prefrm.winmatrix import Group, TrainingInputs
 from tests.prefrm.app.browser import chromium, faults, is_as_wide_as_the_screen, opened_page, served
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -39,12 +39,13 @@ def bundles(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from prefrm.judge import Judge, JudgeSpec
 
     folder, made = tmp_path_factory.mktemp("judges"), []
-    for head, template in (("verdict", "match-late-v1"), ("scalar", "rate-twice-v1")):
+    for head, template in (("verdict", "match-late-v1"), ("scalar", "fit-alone-v1")):
         judge = Judge.from_base(
             JudgeSpec(base_model=str(tiny_checkpoint), head=head, template=template), "cpu"
         )
         card = {"data_fingerprint": "f" * 64, "metrics": {}, "card": "# A judge\n"}
-        write_bundle(folder / head, judge, calibration=None, **card)
+        trained = TrainingInputs.of(1, "hue")
+        write_bundle(folder / head, judge, calibration=None, training_inputs=trained, **card)
         made.append(folder / head)
     return made
 
@@ -129,6 +130,8 @@ def test_two_judges_stand_side_by_side(browser: Any, url: str, images: list[Path
         page.locator("#prefrm-candidates .grid-container img").nth(2).wait_for()
         page.get_by_label("Beside it").click()
         page.get_by_role("option", name="scalar").click()
+        known = "trained with 1 context image and criterion 'hue'"
+        page.get_by_text(f"ready; reads images; scalar: {known}", exact=True).wait_for()
         page.get_by_role("button", name="Compare").click()
         page.locator(".prefrm-matrix").nth(1).wait_for()
         assert page.locator(".prefrm-card h2").all_inner_texts() == ["verdict", "scalar"]
