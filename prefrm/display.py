@@ -6,7 +6,16 @@ Shared by the figures, the reports and the terminal, none of which a prompt or a
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["BLACK", "ELLIPSIS", "WHITE", "markdown_table", "one_line", "shortened", "text_color"]
+__all__ = [
+    "BLACK",
+    "ELLIPSIS",
+    "WHITE",
+    "markdown_table",
+    "one_line",
+    "short_number",
+    "shortened",
+    "text_color",
+]
 
 ELLIPSIS = "…"
 BLACK, WHITE = "#000000", "#ffffff"
@@ -50,6 +59,11 @@ def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], text_co
     formats = [f"{'<' if n < text_columns else '>'}{width}" for n, width in enumerate(widths)]
     lines = (" | ".join(map(format, row, formats)) for row in (rows[0], rule, *rows[1:]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def short_number(value: float) -> str:
+    """Three significant digits; from 100 on a whole number, with its thousands separated."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def text_color(background: tuple[float, float, float]) -> str:

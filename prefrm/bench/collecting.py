@@ -25,6 +25,7 @@ from prefrm.answers import Question
 from prefrm.app.collect.queue import PairQueue, QueueSettings
 from prefrm.bench.cases import FLIP, Kind
 from prefrm.bench.kept import build_once, keep, kept, make_room
+from prefrm.bench.report import spread
 from prefrm.bench.training import ADAPTER, LR, one_thread_on_cpu, spec_of, training_asked
 from prefrm.display import markdown_table
 from prefrm.engine import Engine
@@ -333,5 +334,4 @@ def report_collecting(study: CollectingStudy, points: Sequence[Point], docs: Pat
 
 
 def _cell(points: Sequence[Point], order: Order, count: int) -> str:
-    values = [p.accuracy for p in points if (p.order, p.answers) == (order, count)]
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    return spread([p.accuracy for p in points if (p.order, p.answers) == (order, count)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrm.bench.contents import FRAMES, VIDEOS, ContentRow, K
-from prefrm.display import markdown_table
+from prefrm.display import markdown_table, short_number
 from prefrm.files import write_whole
 
 __all__ = ["EngineReport", "EngineRow", "write_engine_report"]
@@ -134,10 +134,10 @@ def _cells(row: EngineRow) -> Sequence[str]:
     return [
         row.method,
         str(row.k),
-        f"{row.seconds:.3g}" if row.seconds < 100 else f"{row.seconds:.0f}",
+        short_number(row.seconds),
         f"{row.speedup:.1f}",
         f"{row.of_floor:.2f}",
-        f"{row.pairs_per_second:.3g}" if row.pairs_per_second < 100 else f"{row.pairs_per_second:.0f}",
+        short_number(row.pairs_per_second),
         f"{row.peak_mb:.0f}",
         "-" if row.max_abs_diff is None else f"{row.max_abs_diff:.1e}",
     ]

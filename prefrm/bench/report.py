@@ -14,7 +14,7 @@ from prefrm.bench.training import CPU, Row
 from prefrm.display import markdown_table
 from prefrm.files import write_json, write_whole
 
-__all__ = ["read_judges_report", "write_judges_report"]
+__all__ = ["read_judges_report", "spread", "write_judges_report"]
 
 FOLDER = "judges"
 NOTES = "notes.md"
@@ -179,9 +179,9 @@ def _shapes_table(rows: Sequence[Row]) -> list[list[str]]:
         table.append(
             [
                 name,
-                _spread([row.pair_accuracy for row in seeds]),
-                _spread([row.ece for row in seeds]),
-                _spread(gaps) if gaps else "-",
+                spread([row.pair_accuracy for row in seeds]),
+                spread([row.ece for row in seeds]),
+                spread(gaps) if gaps else "-",
                 f"{statistics.median(row.seconds for row in seeds):.0f}",
                 f"{statistics.median(row.peak_mb for row in seeds):.0f}",
             ]
@@ -189,7 +189,7 @@ def _shapes_table(rows: Sequence[Row]) -> list[list[str]]:
     return table
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Mean, and the lowest and highest seed."""
     mean = statistics.fmean(values)
     return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
@@ -226,13 +226,13 @@ def _kinds_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     body = []
     for name, seeds in compared.items():
         disputed = [
-            _spread([row.disputed[criterion] for row in seeds]) if seeds[0].disputed else "-"
+            spread([row.disputed[criterion] for row in seeds]) if seeds[0].disputed else "-"
             for criterion in criteria
         ]
         gaps = [row.order_gap for row in seeds if row.order_gap is not None]
         seconds = f"{statistics.median(row.seconds for row in seeds):.0f}"
         accuracy, ece = ([getattr(row, field) for row in seeds] for field in ("pair_accuracy", "ece"))
-        body.append([name, _spread(accuracy), *disputed, _spread(ece), _spread(gaps), seconds])
+        body.append([name, spread(accuracy), *disputed, spread(ece), spread(gaps), seconds])
     return header, body
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefrm.display import markdown_table
+from prefrm.display import markdown_table, short_number
 from prefrm.files import write_whole
 
 __all__ = ["Overload", "ServerReport", "ServerRow", "percentile", "write_server_report"]
@@ -165,7 +165,7 @@ def _cells(row: ServerRow) -> Sequence[str]:
     return [
         row.server,
         str(row.concurrency),
-        f"{row.rps:.3g}" if row.rps < 100 else f"{row.rps:.0f}",
+        short_number(row.rps),
         f"{row.p50_ms:.3g}",
         f"{row.p99_ms:.3g}",
         "-" if row.of_engine is None else f"{row.of_engine:.2f}",

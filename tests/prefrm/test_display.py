@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prefrm.display import BLACK, WHITE, markdown_table, one_line, text_color
+from prefrm.display import BLACK, WHITE, markdown_table, one_line, short_number, text_color
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ def test_a_table_is_aligned_in_its_source_too():
         "| judge |     p |\n| ----- | ----: |\n| a\\|b  |   0.5 |\n| c     | 12.25 |"
     )
     assert markdown_table(["a", "b"], [["x", "y"]], 2) == "| a   | b   |\n| --- | --- |\n| x   | y   |"
+
+
+def test_a_short_number_has_three_digits_or_is_whole():
+    assert [short_number(value) for value in (0.01234, 9.999, 99.94, 123.4, 12345.6)] == [
+        "0.0123", "10", "99.9", "123", "12,346"
+    ]  # fmt: skip
 
 
 def contrast(a, b):

@@ -10,7 +10,7 @@ import yaml
 
 from prefrm.bench.gpu.goals import share_of_peak
 from prefrm.bench.gpu.results import Result
-from prefrm.display import markdown_table
+from prefrm.display import markdown_table, short_number
 
 __all__ = [
     "CONFIGS",
@@ -77,8 +77,8 @@ def _engine_row(
         note = f"timed on {cell['timed_pairs']} comparisons"
     return [
         *name,
-        _figure(1 / cell["seconds"]),
-        _figure(1 / cell["decoded_seconds"]),
+        short_number(1 / cell["seconds"]),
+        short_number(1 / cell["decoded_seconds"]),
         NONE if plain_seconds is None else f"{plain_seconds / cell['seconds']:.1f}",
         f"{share_of_peak(cell['tflops'], machine):.2f}",
         NONE if cell["peak_mb"] is None else f"{cell['peak_mb']:,.0f}",
@@ -114,8 +114,8 @@ def _training_row(row: Mapping[str, Any]) -> list[str]:
     if row["reason"]:
         return [*name, *[NONE] * 6, row["reason"]]
     counts = [row["tokens"], row["comparisons"], row["groups"]]
-    rates = [_figure(count / row["seconds"]) for count in counts]
-    return [*name, f"{row['tokens']:,}", _figure(row["seconds"]), *rates, f"{row['peak_gib']:.1f}", ""]
+    rates = [short_number(count / row["seconds"]) for count in counts]
+    return [*name, f"{row['tokens']:,}", short_number(row["seconds"]), *rates, f"{row['peak_gib']:.1f}", ""]
 
 
 def memory_table(results: Sequence[Result]) -> str:
@@ -158,9 +158,9 @@ def server_table(result: Result, machine: Mapping[str, Any]) -> str:
         [
             row["server"],
             str(row["concurrency"]),
-            _figure(row["rps"]),
-            _figure(row["p50_ms"]),
-            _figure(row["p99_ms"]),
+            short_number(row["rps"]),
+            short_number(row["p50_ms"]),
+            short_number(row["p99_ms"]),
             NONE if row["of_engine"] is None else f"{row['of_engine']:.2f}",
         ]
         for row in result.measured["rows"]
@@ -201,7 +201,3 @@ def _section(result: Result, text: str, table: str) -> str:
     if result.status != "done":
         text += f" **Not to the end**: this part {result.status}."
     return f"### {result.part}\n\n{textwrap.fill(text, LINE)}\n\n{table}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
