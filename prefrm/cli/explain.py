@@ -12,9 +12,11 @@ from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import (
     AsJson,
+    Context,
     Target,
     hinting_at_texts,
     open_scorer,
+    require_context,
     require_one_kind,
     require_readable,
 )
@@ -51,10 +53,7 @@ def explain(
             show_default="8, 8 and 64",
         ),
     ] = None,
-    context: Annotated[
-        list[Path] | None,
-        typer.Option(help="an image that belongs to the prompt, such as the source of an edit"),
-    ] = None,
+    context: Context = None,
     criterion: Annotated[str, typer.Option(help="what the candidates are compared by")] = "",
     as_json: AsJson = False,
     *,
@@ -83,7 +82,8 @@ def explain(
         context=tuple(map(media.read, context or ())),
         criterion=criterion,
     )
-    require_one_kind(files, group, context or [])
+    require_context(context or [], group)
+    require_one_kind(files, group)
     for path, content in zip(files, group.encoded, strict=False):
         require_readable(path, content or b"")
     require_writable_folder(out, "--out")

@@ -15,10 +15,12 @@ from prefrm.cli.local import Local
 from prefrm.cli.remote import Remote
 from prefrm.cli.shared import (
     AsJson,
+    Context,
     Pairs,
     Target,
     hinting_at_texts,
     open_scorer,
+    require_context,
     require_judged,
     require_one_kind,
     require_readable,
@@ -50,10 +52,7 @@ def score(
         typer.Option(min=1, help="print only the N best; unreadable files are named and left out"),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="also draw the matrix into this file")] = None,
-    context: Annotated[
-        list[Path] | None,
-        typer.Option(help="an image that belongs to the prompt, such as the source of an edit"),
-    ] = None,
+    context: Context = None,
     pairs: Pairs = None,
     as_json: AsJson = False,
     *,
@@ -81,7 +80,8 @@ def score(
     if best is not None and files:
         files = _readable(files)
     group = _group(prompt, files or [], text or [], context or [])
-    require_one_kind(files or [], group, context or [])
+    require_context(context or [], group)
+    require_one_kind(files or [], group)
     with (
         open_scorer(target, pairs, remote, local) as scorer,
         waiting(f"scoring {group.size} {group.kind}s"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "Context",
     "Data",
     "Pairs",
     "Split",
@@ -35,6 +36,7 @@ __all__ = [
     "open_scorer",
     "print_not_judged",
     "print_unreadable",
+    "require_context",
     "require_judge",
     "require_judged",
     "require_one_kind",
@@ -59,17 +61,31 @@ Pairs = Annotated[
         "--pairs", min=1, help="number of pairs of a group to judge; the others are inferred; all by default"
     ),
 ]
+Context = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="an image that belongs to the prompt, such as the source of an edit; may be given several times"
+    ),
+]
 
 # Exit status of a command whose input was valid and that could judge nothing.
 NOTHING_JUDGED = 1
 
 
-def require_one_kind(files: Sequence[Path], group: "Group", context: Sequence[Path]) -> None:
-    """Raises `ConfigError` if some files of a group are videos and others not, or one of its context is."""
+def require_context(files: Sequence[Path], group: "Group") -> None:
+    """Raises `ConfigError` if a file of a group's context is a video, `MediaError` if it cannot be read."""
     from prefrm.containers import is_video
 
-    if videos := [path for path, data in zip(context, group.context, strict=True) if is_video(data)]:
-        raise ConfigError(f"--context takes images; {videos[0]} is a video")
+    for path, data in zip(files, group.context, strict=True):
+        if is_video(data):
+            raise ConfigError(f"--context takes images; {path} is a video")
+        require_readable(path, data)
+
+
+def require_one_kind(files: Sequence[Path], group: "Group") -> None:
+    """Raises `ConfigError` if some files of a group's candidates are videos and others not."""
+    from prefrm.containers import is_video
+
     kinds = {is_video(data or b""): path for path, data in zip(files, group.encoded, strict=False)}
     if len(kinds) > 1:
         raise ConfigError(f"candidates are of one kind; {kinds[True]} is a video, {kinds[False]} an image")

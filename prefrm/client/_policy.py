@@ -47,10 +47,14 @@ Uniform = Callable[[float, float], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Seconds for a whole call, and for retries while no replica is reachable or ready."""
+    """Seconds for a whole call, and for retries while no replica is reachable or ready.
+
+    `otherwise` is what to do about a call that took longer, instead of raising the deadline.
+    """
 
     deadline: float = DEFAULT_DEADLINE_S
     unavailable_timeout: float = DEFAULT_UNAVAILABLE_TIMEOUT_S
+    otherwise: str = "score fewer groups at a time"
 
     def __post_init__(self) -> None:
         if not _is_seconds(self.deadline) or not self.deadline:
@@ -62,10 +66,13 @@ class RetryPolicy:
 
     @property
     def exceeded(self) -> str:
-        """What went wrong where a call is not answered in time, and what to do."""
-        return (
-            f"the call took longer than its timeout of {self.deadline:g} s; raise it with deadline "
-            "(on the command line, --deadline), or score fewer groups at a time"
+        """What went wrong where a call is not answered in time."""
+        return f"the call took longer than its timeout of {self.deadline:g} s"
+
+    def advised(self, error: object) -> DeadlineError:
+        """The error of a call that was not answered in time, with what to do."""
+        return DeadlineError(
+            f"{error}; raise it with deadline (on the command line, --deadline), or {self.otherwise}"
         )
 
 
@@ -248,15 +255,21 @@ class Attempts:
         in the time that is left.
         """
         if self._call.left() <= 0:
-            raise DeadlineError(f"timed out: {self._call.policy.exceeded}")
+            raise self._call.policy.advised(f"timed out: {self._call.policy.exceeded}")
         own = self._waits_until - self._replicas.clock()
         if (turn := self._replicas.take(resting=own <= 0)) is not None:
             return turn
         wait = self._replicas.wait_s(own)
         silence = not any(isinstance(error, OverloadedError) for error in self._replicas.errors())
         if not self._call.may_wait(wait, silence=silence):
-            raise self._replicas.verdict()
+            # In a frame of its own: this one's would keep the error in a cycle with its traceback.
+            raise self._verdict()
         return wait
+
+    def _verdict(self) -> ScoringError:
+        verdict, policy = self._replicas.verdict(), self._call.policy
+        late = isinstance(verdict, DeadlineError) and policy.exceeded in str(verdict)
+        return policy.advised(verdict) if late else verdict
 
     def answered(self, turn: Turn) -> None:
         """The request is done."""
@@ -272,7 +285,8 @@ class Attempts:
         said = [str(other) for other in self._replicas.errors()]
         self._replicas.set_back(turn, error, pause)
         if isinstance(error, DeadlineError) and not self._call.may_wait(0.0, silence=False):
-            return DeadlineError(f"{error}; before that: {'; '.join(said)}") if said else error
+            before = f" (before that: {'; '.join(said)})" if said else ""
+            return self._call.policy.advised(f"{error}{before}")
         self._call.note(error)
         rounds, uniform = self._failures // len(self._replicas), self._replicas.uniform
         self._waits_until = self._replicas.clock() + _backoff(rounds, LONGEST_DELAY_S, uniform)

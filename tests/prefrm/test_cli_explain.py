@@ -118,6 +118,8 @@ def test_a_mistake_is_one_line(
         ("explain URL p CLIP IMAGE --out out", "candidates are of one kind; CLIP is a video, IMAGE an image"),
         ("score URL --prompt p IMAGE CLIP", "candidates are of one kind; CLIP is a video, IMAGE an image"),
         ("score URL --prompt p --text a --text b --context CLIP", "--context takes images; CLIP is a video"),
+        ("score URL --prompt p --text a --text b --context IMAGE --context HALF", "HALF: "),
+        ("explain URL p a b --text --context HALF --out out", "HALF: "),
         (
             "explain URL p two three --out out",
             "two: cannot be read: No such file or directory; if they are texts",
@@ -144,7 +146,9 @@ def test_candidates_of_another_kind_are_refused_first(
     cut = tmp_path / "d.mp4"
     cut.write_bytes(clip.read_bytes()[:-100])
     names = {"URL": "grpc://judge:1/judge", "CLIP": str(clip), "IMAGE": str(image), "JUNK": str(junk)}
-    names["CUT"] = str(cut)
+    half = tmp_path / "half.png"
+    half.write_bytes(png(1)[:-40])
+    names |= {"CUT": str(cut), "HALF": str(half)}
     assert run([names.get(word, word) for word in command.split()]) == 2
     for word, name in names.items():
         message = message.replace(word, name)

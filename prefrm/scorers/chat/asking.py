@@ -6,7 +6,7 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from prefrm.client import _portal
@@ -94,9 +94,9 @@ class Asker:
         wording: Wording,
     ) -> None:
         self._settings, self._dialect, self._wording = settings, dialect, wording
-        self._policy, self._credentials = policy, credentials
+        self._policy, self._credentials = replace(policy, otherwise="lower concurrency"), credentials
         self._connected = Connected(
-            endpoints, policy, credentials, lambda one, known: ChatTransport(one, known, settings.model)
+            endpoints, self._policy, credentials, lambda one, known: ChatTransport(one, known, settings.model)
         )
         self._room = asyncio.Semaphore(settings.concurrency)
         self._serving: asyncio.Task[Served] | None = None

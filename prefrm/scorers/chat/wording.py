@@ -1,12 +1,13 @@
 """What a judge behind a chat endpoint is asked, as a text file, and the messages that it becomes.
 
 The format is that of a bundle's template (`prefrm.prompts.files`), with turns besides. A file is the user's
-turn, word for word, with `{image}` once or twice, or `{text}` where candidates are texts, and `{prompt}`.
+turn, word for word, with `{image}` (or `{candidate}`) once or twice, or `{text}` where candidates are texts,
+and `{prompt}`.
 `{context}` is an image that belongs to the prompt, such as the source of an edit, and may stand several times
 for as many images; in a line without another placeholder it stands once, for any number of them. Such a line
 is left out where a group has no such image, and so is one with `{criterion}`. A line `{system}` or `{user}`
-starts a turn. All else is literal, line breaks and other braces included, and the answers at the end are
-those of a bundle's template.
+starts a turn. `{noun}` and `{suffix}` of a bundle's template are refused. All else is literal, line breaks
+and other braces included, and the answers at the end are those of a bundle's template.
 
     {image}{image}Which image shows the caption better?
     Caption: [{prompt}]
@@ -32,6 +33,14 @@ __all__ = ["Turn", "Wording", "parse_wording", "read_wording"]
 
 TURN = re.compile(r"^\{(system|user)\}\n", re.MULTILINE)
 TEXT = "{text}"
+UNFILLED = {
+    TEXT: "beside {image}; candidates are images or texts",
+    "{suffix}": "which a question to a chat endpoint does not have; leave it out",
+    "{noun}": 'which is not filled in here; write "image" or "answer"',
+    "{system}": "which starts a turn in a line of its own",
+    "{user}": "which starts a turn in a line of its own",
+}
+"""Placeholders that must not be left in a turn, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +143,7 @@ def parse_wording(text: str, *, name: str) -> Wording:
     """The wording that a file's text describes; `name` names it in messages.
 
     Raises:
-        ConfigError: a placeholder is missing, or there are more candidates than two.
+        ConfigError: a placeholder is missing or is not filled in, or there are more candidates than two.
     """
     if MARK.search(text):
         raise ConfigError(f"template {name} has private-use characters of Unicode; leave them out")
@@ -151,6 +160,9 @@ def parse_wording(text: str, *, name: str) -> Wording:
         Turn(role=role, pieces=tuple(cut(mark(turn.replace(SPACE, " ")))))
         for (role, _), turn in zip(parts, texts, strict=True)
     )
+    for place, why in UNFILLED.items():
+        if any(place in turn for turn in texts):
+            raise ConfigError(f"template {name} has {place}, {why}")
     wording = Wording(turns=turns, kind=kind, prefix=prefix, labels=labels)
     if turns[-1].role != "user":
         raise ConfigError(f"template {name}: its last turn must be the user's; received {turns[-1].role}")

@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import re
+import time
 from collections import Counter
 from dataclasses import replace
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from prefrm.cli import run
-from prefrm.errors import ConfigError, OverloadedError, RequestError, ServerUnavailableError
+from prefrm.errors import ConfigError, DeadlineError, OverloadedError, RequestError, ServerUnavailableError
 from prefrm.media import encode_png
 from prefrm.scorers import open_scorer
 from prefrm.scorers.chat import ChatScorer
@@ -302,6 +303,16 @@ def test_an_endpoint_that_stays_full_or_refuses_a_token_is_an_error():
         endpoint.refusals, endpoint.retry_after = [401] * 9, None
         with pytest.raises(RequestError, match="refused the request: that will not do"):
             ChatScorer.connect(endpoint.url).score([group(0, 1)])
+
+
+def test_what_to_do_about_a_question_that_takes_too_long():
+    said = r"its timeout of 0\.4 s; raise it .*, or lower concurrency$"
+    with (
+        serving(FakeEndpoint(lambda body: time.sleep(0.5) or digit(body))) as endpoint,
+        pytest.raises(DeadlineError, match=said) as late,
+    ):
+        ChatScorer.connect(endpoint.url, deadline=0.4).score([group(0, 1)])
+    assert str(late.value).count("raise it") == 1
 
 
 def test_nobody_at_the_address_is_an_error():

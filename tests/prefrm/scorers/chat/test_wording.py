@@ -55,11 +55,6 @@ def test_what_stands_beside_a_candidate_every_group_needs():
     assert [len(alone.messages("p", ["a"], context)) for context in ([], ["b", "c"])] == [1, 2]
 
 
-def test_text_in_braces_is_no_place_in_a_wording_of_images():
-    wording = parse_wording("{image}{prompt} {text}", name="t")
-    assert wording.messages("p", ["a"])[0]["content"] == [image("a"), text("p {text}")]
-
-
 def test_the_answer_of_a_template_is_its_prefix_and_labels(tmp_path):
     file = tmp_path / "rank.txt"
     file.write_bytes("\ufeff{image}{image}{prompt}\r\n{answer}Image{space}\r\n1\r\n2\r\n".encode())
@@ -94,6 +89,10 @@ def test_answers_that_a_dialect_does_not_read_are_refused(answers):
         ("{image}{prompt}{answer}1", "at the start of a line"),
         ("{image}{prompt}\n{answer}\n1\n\n2", "empty line"),
         ("{image}{prompt}\ue000", "private-use characters"),
+        ("{candidate}{text}{prompt}", "has {text}, beside {image}"),
+        ("{image}{prompt}, which {noun}?", "has {noun}, which is not filled in"),
+        ("{image}{prompt}\n{suffix}\n1\n{suffix}\n2", "has {suffix}, which"),
+        ("{system} be just\n{user}\n{image}{prompt}", "has {system}, which starts a turn"),
     ],
 )
 def test_a_template_that_asks_nothing_is_refused(words, said):
