@@ -38,11 +38,16 @@ class Course:
         steps: batches.
         stages: (the share of the steps at which a stage ends, the lessons of its batches, in turn).
         lr: peak learning rate.
+        lr_on_top: that of the matrices of the last layers; None is `lr`. What new layers add has to grow to
+            the size of what others have come to add, which takes thousands of steps at the others' rate.
+        layers_on_top: how many these are.
     """
 
     steps: int
     stages: tuple[tuple[float, tuple[str, ...]], ...]
     lr: float
+    lr_on_top: float | None = None
+    layers_on_top: int = 0
 
     def lesson(self, step: int) -> str:
         """The name of the lesson of that step's batch."""
@@ -71,7 +76,7 @@ def attend(
         lessons: by the names that the course has for them.
         keywords: tokens that count KEYWORD_WEIGHT times.
     """
-    optimizers = _optimizers(model, course.lr)
+    optimizers = _optimizers(model, course)
     schedules = [LambdaLR(optimizer, course.rate) for optimizer in optimizers]
     seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for step in track(range(course.steps), "training"):
@@ -105,17 +110,23 @@ def _report(seen: Mapping[str, list[tuple[float, float]]]) -> Iterator[str]:
         yield f"{name} loss {loss:.3f}" + ("" if np.isnan(right) else f", {right:.1%} of keywords")
 
 
-def _optimizers(model: Any, lr: float) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(model: Any, course: Course) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices of the layers, AdamW for everything else.
 
     With AdamW alone the same lessons take several times as many steps.
     """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    layers = model.model.language_model.layers
+    on_top = {id(p) for layer in layers[len(layers) - course.layers_on_top :] for p in layer.parameters()}
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in matrices if id(p) not in on_top]},
+        {"params": [p for p in matrices if id(p) in on_top], "lr": course.lr_on_top or course.lr},
+    ]
     return (
-        Muon(matrices, lr=lr, weight_decay=WEIGHT_DECAY, momentum=0.95),
-        torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
+        Muon(groups, lr=course.lr, weight_decay=WEIGHT_DECAY, momentum=0.95),
+        torch.optim.AdamW(others, lr=course.lr, weight_decay=0.0, betas=(0.9, 0.98)),
     )
 
 
@@ -123,7 +134,7 @@ def weighted_loss(model: Any, batch: Batch, keywords: torch.Tensor) -> tuple[tor
     """A loss in nats and the share of keywords that are the likeliest token: NaN if there are none.
 
     The loss is the mean cross-entropy of the answers' tokens, where a keyword counts KEYWORD_WEIGHT times,
-    plus that of the marks.
+    plus those of the marks in pictures and elsewhere.
     """
     labels_BT, marks_W3 = batch.pop("labels")[:, 1:], batch.pop("marks", None)
     learnt_BT = labels_BT != IGNORED
@@ -137,7 +148,10 @@ def weighted_loss(model: Any, batch: Batch, keywords: torch.Tensor) -> tuple[tor
     loss = (loss_N * weight_N).sum() / weight_N.sum()
     if marks_W3 is not None:
         rows, tokens, words = marks_W3.unbind(1)
-        loss = loss + cross_entropy(logits_BTV[rows, tokens], words)
+        loss_W = cross_entropy(logits_BTV[rows, tokens], words, reduction="none")
+        # The cells of pictures have many, and would leave nothing for others.
+        seen_W = batch["mm_token_type_ids"][rows, tokens] > 0
+        loss = loss + sum(each.mean() for each in (loss_W[seen_W], loss_W[~seen_W]) if len(each))
     return loss, right
 
 

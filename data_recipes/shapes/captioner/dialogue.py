@@ -36,7 +36,8 @@ class Marked:
 
     Attributes:
         part: a text or an image.
-        marks: the words of a text's last token; those of each token of an image, row by row.
+        marks: the words of a text's last token; those of each token of an image, row by row, and perhaps of
+            the one that ends it.
     """
 
     part: str | Image.Image
@@ -206,7 +207,7 @@ class Collator:
         first = len(self._ids(marked.part)) - 1 if isinstance(marked.part, str) else 1
         for token, words in enumerate(marked.marks, start + first):
             for word in words:
-                yield token, self._encoded(f" {word}")[0]
+                yield token, self._encoded(word)[0]
 
     def _ids(self, part: str | Image.Image | Frames) -> list[int]:
         if isinstance(part, str):

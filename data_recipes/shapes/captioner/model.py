@@ -4,6 +4,7 @@ Images are 64 x 64 in patches of 8, merged 2 x 2: an image costs the language mo
 here knows the shapes world or trains anything.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from data_recipes.shapes.captioner.tokenizer import IM_END, IMAGE_PAD, VIDEO_PAD
 from data_recipes.shapes.checkpoints import store_in_half
 
-__all__ = ["IMAGE_SIZE", "Architecture", "image_processor", "save", "untrained"]
+__all__ = ["IMAGE_SIZE", "Architecture", "image_processor", "save", "untrained", "with_layers_on_top"]
 
 IMAGE_SIZE = 64
 MERGE_SIZE = 2
@@ -104,6 +105,24 @@ def _rescaled(model: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditi
     for output in outputs:
         output.weight.mul_(OUTPUT_SCALE)
     return model
+
+
+@torch.no_grad()
+def with_layers_on_top(model: Qwen2_5_VLForConditionalGeneration, layers: int) -> Any:
+    """A deeper model with equal outputs: what the new layers add is zero until they are trained.
+
+    The new layers' other weights are drawn from torch's global generator.
+    """
+    config = copy.deepcopy(model.config)
+    text: Any = config.text_config
+    text.num_hidden_layers += layers
+    text.layer_types = [*text.layer_types, *text.layer_types[-1:] * layers]
+    deeper = type(model)(config).train(model.training)
+    deeper.load_state_dict(model.state_dict(), strict=False)
+    for layer in deeper.model.language_model.layers[-layers:]:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    return deeper
 
 
 def image_processor(architecture: Architecture) -> Qwen2VLImageProcessorPil:

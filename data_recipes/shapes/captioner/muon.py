@@ -7,6 +7,7 @@ a training step of a model this small. Matrices of one shape are orthogonalized 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -25,7 +26,12 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalized momentum (Nesterov's), for matrices, with decoupled weight decay."""
 
     def __init__(
-        self, matrices: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float, momentum: float
+        self,
+        matrices: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 

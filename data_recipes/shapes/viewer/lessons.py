@@ -63,12 +63,19 @@ _TEMPLATES = (
 )
 
 
-def fit(world: World, rng: np.random.Generator, *, judged: bool, wording: tuple[str, str, str] = FIT) -> Turn:
+def fit(
+    world: World,
+    rng: np.random.Generator,
+    *,
+    judged: bool,
+    counted: bool = False,
+    wording: tuple[str, str, str] = FIT,
+) -> Turn:
     """A prompt and candidates, each by itself: of each of its claims, under one of the world's criteria,
     whether it holds. Asked where the candidate is seen, or where a judge answers, which sees its suffix.
 
-    The number of claims that hold would say as much as a judge needs. Asked for that, a model passes next to
-    nothing on to the suffix.
+    On the way to such an answer the number of claims that do not hold can be marked where the candidate ends,
+    where the prompt has been read again, and where the suffix ends.
     """
     prompt = _prompt(world, rng)
     drawn = world.draw(prompt, _CANDIDATES, rng)
@@ -77,15 +84,21 @@ def fit(world: World, rng: np.random.Generator, *, judged: bool, wording: tuple[
     branches = []
     for candidate in drawn.candidates:
         criterion = world.criteria[rng.integers(len(world.criteria))]
+        verdicts = world.verdicts(prompt, drawn, candidate, criterion)
+        shown: Iterable[Part] = _shown(prompt, drawn.context, candidate)
+        again: Iterable[Part] = (prompt.text,)
         slot = int(rng.integers(2)) if judged else None
-        asked = _WHICH_HOLD.format(noun=noun) if slot is None else how.replace("1", "12"[slot])
-        last = Turn(
-            question=(*(("\nCriterion: ", criterion) if criterion else ()), asked),
-            answer=_each(world.verdicts(prompt, drawn, candidate, criterion)),
-            slot=slot,
-        )
-        shown = (*_shown(prompt, drawn.context, candidate), "\nPrompt:\n", prompt.text)
-        branches.append(Turn(question=shown, branches=(last,)))
+        asked: str | Marked = _WHICH_HOLD.format(noun=noun) if slot is None else how.replace("1", "12"[slot])
+        if counted:
+            asked = marks.ended(asked, verdicts)
+            # A criterion has not been named before the suffix.
+            if not criterion:
+                *before, last = shown
+                shown = (*before, last if isinstance(last, tuple) else marks.ended(last, verdicts))
+                again = marks.again(prompt, verdicts)
+        by = ("\nCriterion: ", criterion) if criterion else ()
+        leaf = Turn(question=(*by, asked), answer=_each(verdicts), slot=slot)
+        branches.append(Turn(question=(*shown, "\nPrompt:\n", *again), branches=(leaf,)))
     question = (*_asked(prompt, drawn.context), f"{which}{the}")
     return Turn(question=question, branches=tuple(branches))
 

@@ -7,6 +7,9 @@ from answers alone.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
+from typing import Any
+
+from PIL import Image
 
 from data_recipes.shapes import edits, questions
 from data_recipes.shapes.captioner.dialogue import Marked
@@ -17,10 +20,10 @@ from data_recipes.shapes.questions import Part, Question
 from data_recipes.shapes.render import render
 from data_recipes.shapes.scene import GRID, Scene
 
-__all__ = ["answer", "context", "result"]
+__all__ = ["again", "answer", "context", "ended", "result"]
 
 _SIDES = {"x": ("left", "right"), "y": ("above", "below")}
-_YES_NO = ("no", "yes")
+_YES_NO = (" no", " yes")
 
 
 def context(nouns: Iterable[Noun], scene: Scene) -> Marked:
@@ -41,7 +44,7 @@ def result(edit: Edit, source: Scene, scene: Scene) -> Marked:
 
 
 def _look(noun: Noun | None) -> tuple[str, ...]:
-    return (NUMBERS[0],) if noun is None else (str(noun.color), noun.kind)
+    return (f" {NUMBERS[0]}",) if noun is None else (f" {noun.color}", f" {noun.kind}")
 
 
 def _by_cell(scene: Scene, words: dict[tuple[int, int], tuple[str, ...]]) -> Marked:
@@ -62,6 +65,30 @@ def _truth(part: Part, sentence: str, seen: Sequence[Seen]) -> str:
     """A number or a color; of two things, the side of the other on which the one is that is said first."""
     if part.second:
         one, other = sorted(part.nouns, key=lambda noun: sentence.lower().index(noun.kind))
-        return _SIDES[part.axis][not Before(first=one, second=other, axis=part.axis).holds(seen)]
+        return f" {_SIDES[part.axis][not Before(first=one, second=other, axis=part.axis).holds(seen)]}"
     things = part.noun.among(seen)
-    return things[0].color if part.skill == "color" else NUMBERS[len(things)]
+    return f" {things[0].color if part.skill == 'color' else NUMBERS[len(things)]}"
+
+
+def ended(part: str | Image.Image | Marked, verdicts: Sequence[bool]) -> Marked:
+    """A part whose last token tells how many claims do not hold, up to five.
+
+    Without a space these numbers are other tokens than those of what pictures show.
+    """
+    missed = NUMBERS[min(verdicts.count(False), len(NUMBERS) - 1)]
+    if not isinstance(part, Marked):
+        part = Marked(part, ((),) * (1 if isinstance(part, str) else GRID * GRID))
+    if isinstance(part.part, str):
+        (words,) = part.marks
+        return Marked(part.part, ((*words, missed),))
+    return Marked(part.part, (*part.marks, (missed,)))
+
+
+def again(prompt: Any, verdicts: Sequence[bool]) -> Iterator[Marked]:
+    """A prompt that is read after a candidate: each part of a question tells if it is answered rightly."""
+    rest = prompt.text
+    if isinstance(prompt, Question):
+        texts = (prompt.parts[0].text, f", and {prompt.parts[1].text}")
+        yield from (Marked(text, ((_YES_NO[right],),)) for text, right in zip(texts, verdicts, strict=True))
+        rest = "?"
+    yield ended(rest, verdicts)

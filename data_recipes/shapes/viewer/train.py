@@ -18,7 +18,7 @@ from data_recipes.shapes import captioner
 from data_recipes.shapes.captioner import train as first
 from data_recipes.shapes.captioner.courses import Course, Lesson, attend, first_tokens
 from data_recipes.shapes.captioner.dialogue import Collator
-from data_recipes.shapes.captioner.model import EMBEDDING_RANGE, save
+from data_recipes.shapes.captioner.model import EMBEDDING_RANGE, save, with_layers_on_top
 from data_recipes.shapes.captioner.tokenizer import train_tokenizer
 from data_recipes.shapes.clips import FRAME_RATE
 from data_recipes.shapes.viewer import lessons
@@ -27,55 +27,52 @@ __all__ = ["COURSES", "LESSONS", "main", "train"]
 
 VOCABULARY = 768
 
+_ASKED = {
+    **{name: partial(lessons.fit, world, judged=True) for name, world in lessons.WORLDS.items()},
+    "match": partial(lessons.fit, lessons.WORLDS["images"], judged=True, wording=lessons.MATCH),
+}
 LESSONS: dict[str, Lesson] = {
     **first.LESSONS,
     **{f"see {name}": partial(lessons.fit, world, judged=False) for name, world in lessons.WORLDS.items()},
-    **{f"fit {name}": partial(lessons.fit, world, judged=True) for name, world in lessons.WORLDS.items()},
-    "match": partial(lessons.fit, lessons.WORLDS["images"], judged=True, wording=lessons.MATCH),
+    **{f"ask {name}": lesson for name, lesson in _ASKED.items()},
+    **{f"fit {name}": partial(lesson, counted=True) for name, lesson in _ASKED.items()},
     "reply": lessons.reply,
 }
 
+LAYERS_ON_TOP = 3
+_SEEN = (
+    *("see edits", "see questions", "ask match", "see edits", "see questions", "ask clips"),
+    *("see edits", "see questions", "find two", "see edits", "see questions"),
+    *("ask criteria", "describe"),
+)
+_JUDGED = (
+    *("fit edits", "fit questions", "fit criteria", "fit edits", "fit questions"),
+    *("fit match", "fit questions", "fit edits", "fit questions", "fit clips"),
+)
+_KEPT = ("find two", "describe", "count nearly", "reply", "coin")
+_HARDEST = (
+    *("fit questions", "fit clips", "fit questions", "fit criteria", "fit questions"),
+    *("fit edits", "coin", "fit questions", "fit clips", "fit questions"),
+    *("fit images", "fit questions", "fit clips", "fit match", "describe"),
+)
+
+
+def _on_top(steps: int, cycle: tuple[str, ...], lr: float, lr_on_top: float) -> Course:
+    stages = ((1.0, cycle),)
+    return Course(steps=steps, stages=stages, lr=lr, lr_on_top=lr_on_top, layers_on_top=LAYERS_ON_TOP)
+
+
 # First what candidates show and whether that is right, by the marks at their tokens, among the captioner's
-# own lessons. Then a judge's question, whose answer has to gather what the marks say; at last everything, so
-# that nothing is forgotten.
+# own lessons. Then a judge's question, whose answer has to gather what the marks say, in new layers on top:
+# at a high rate until these add something, then at lower ones. Toward the end come the captioner's lessons
+# again, and more of what is hardest. Answers where a candidate is seen are only a way there, and are lost.
 COURSES = (
-    Course(
-        steps=1300,
-        stages=(
-            (
-                1.0,
-                (
-                    *("see edits", "see questions", "match", "see edits", "see questions", "fit clips"),
-                    *("see edits", "see questions", "find two", "see edits", "see questions"),
-                    *("fit criteria", "describe"),
-                ),
-            ),
-        ),
-        lr=3e-3,
-    ),
-    Course(
-        steps=2100,
-        stages=(
-            (
-                0.5,
-                (
-                    *("fit edits", "fit questions", "see edits", "fit questions", "fit clips", "fit edits"),
-                    *("match", "fit questions", "fit edits", "see questions", "fit criteria", "fit edits"),
-                    *("fit questions", "coin"),
-                ),
-            ),
-            (
-                1.0,
-                (
-                    *("fit edits", "fit questions", "fit clips", "fit edits", "fit questions"),
-                    *("fit images", "fit edits", "fit questions", "reply", "fit edits", "match"),
-                    *("fit questions", "see edits", "find two", "fit criteria", "fit questions"),
-                    *("fit edits", "describe", "fit clips", "count nearly", "coin"),
-                ),
-            ),
-        ),
-        lr=2.5e-3,
-    ),
+    Course(steps=1300, stages=((1.0, _SEEN),), lr=3e-3),
+    _on_top(200, _JUDGED, 2.5e-3, 3e-2),
+    _on_top(700, _JUDGED, 1.5e-3, 4.5e-3),
+    _on_top(1800, _JUDGED, 1.5e-3, 4.5e-3),
+    _on_top(500, (*_JUDGED, "fit criteria", "fit images", *_KEPT), 1e-3, 2e-3),
+    _on_top(1100, _HARDEST, 1.5e-3, 4.5e-3),
 )
 
 
@@ -87,10 +84,14 @@ def train(
     tokenizer = train_tokenizer(lessons.vocabulary(np.random.default_rng([seed, 0])), VOCABULARY)
     processor = AutoImageProcessor.from_pretrained(captioner.CHECKPOINT, backend="pil")
     model = _captioner_with(tokenizer, frame_pairs_per_second=FRAME_RATE // processor.temporal_patch_size)
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
     collator = Collator(tokenizer, processor)
     keywords = first_tokens(tokenizer, lessons.KEYWORDS)
+    on_top = 0
     for number, course in enumerate(courses, 1):
+        missing = course.layers_on_top - on_top
+        if missing > 0:
+            model, on_top = with_layers_on_top(model, missing), course.layers_on_top
+        print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
         rng = np.random.default_rng([seed, number])
         attend(model, course, LESSONS, collator, keywords, rng, batch_size=batch_size)
         save(model, tokenizer, processor, out)
