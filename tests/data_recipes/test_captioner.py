@@ -106,7 +106,7 @@ def test_it_describes_an_imperfect_scene(shipped):
 
 @pytest.mark.parametrize(
     ("shipped", "most"),
-    [(CHECKPOINT, 0.1), (viewer.CHECKPOINT, 1.0)],
+    [(CHECKPOINT, 0.1), (viewer.CHECKPOINT, 0.5)],
     ids=["captioner", "viewer"],
     indirect=["shipped"],
 )
