@@ -24,8 +24,8 @@ IMAGE_1, IMAGE_2, BOTH = "Image 1 is better", "Image 2 is better", "Both images 
 SHOWN = 20
 # Of a probability after the point: those of float32 near 1, and more.
 DIGITS = 9
-CAPTION = "\0"
-"""Stands for a caption, where its place is looked for."""
+CAPTION, CRITERION = "\0", "\1"
+"""They stand for a caption and a criterion, where their places are looked for."""
 Closes = Literal["the text", "last"]
 """Which `closing` ends a caption: that at the end of the text, or the last one after `opening`."""
 
@@ -45,6 +45,8 @@ class Dialect:
             probabilities of the two images, a tie counting half to each.
         second: if image 2 is.
         tie: if neither is; "" if there is no such answer.
+        by: the whole of a text around a criterion, with `CAPTION` for the caption; "" twice if a question has
+            no place for one.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dialect:
     first: str
     second: str
     tie: str = ""
+    by: tuple[str, str] = ("", "")
 
     def caption(self, texts: Sequence[str]) -> str | None:
         """The caption in the texts of a question, or None if the question is of another dialect."""
@@ -66,6 +69,12 @@ class Dialect:
                 outside = (*texts[:n], text[:start], text[end:], *texts[n + 1 :])
                 return text[start:end] if any(self.sign in part for part in outside) else None
         return None
+
+    def criterion(self, texts: Sequence[str], caption: str) -> str:
+        """What the images are compared by in the texts of a question with that caption; "" if it has none."""
+        start, end = (part.replace(CAPTION, caption) for part in self.by)
+        found = (text for text in texts if start and text.startswith(start) and text.endswith(end))
+        return next((text[len(start) : len(text) - len(end)] for text in found), "")
 
     def answers(self, p: float) -> tuple[str, str, str]:
         """The answers for image 1, image 2 and a tie, where image 1 is preferred with probability p."""
@@ -124,6 +133,9 @@ def _own(name: str, like: Dialect) -> Dialect:
     turns = asked.wording.messages(CAPTION, ["", ""])
     texts = next(texts for texts in map(_texts, turns) if any(CAPTION in text for text in texts))
     opening, closing = next(text for text in texts if CAPTION in text).split(CAPTION)[:2]
+    asking = asked.wording.messages(CAPTION, ["", ""], criterion=CRITERION)
+    by = [text for turn in asking for text in _texts(turn) if CRITERION in text]
+    before, after = by[0].split(CRITERION) if by else ("", "")
     others = [part for text in texts for part in text.split(CAPTION) if part not in (opening, closing)]
     return replace(
         like,
@@ -134,6 +146,7 @@ def _own(name: str, like: Dialect) -> Dialect:
         before="",
         sign=max(others, key=len, default=""),
         tie=like.tie if asked.ties or like is PAIR_SCORE else "",
+        by=(before, after),
     )
 
 

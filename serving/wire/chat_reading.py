@@ -27,7 +27,8 @@ class Question:
     """A request as the data plane takes it.
 
     Attributes:
-        group: the caption and the two images; one that was too large to be decoded is missing here.
+        group: the caption, the criterion and the two images; one that was too large to be decoded is
+            missing here.
         refusals: why it is, for each image; "" for the others.
         dialect: of the answer.
         prefix: the beginning of the answer that the client wrote itself.
@@ -72,7 +73,11 @@ def read_question(
         )
     dialect, caption = recognise(parts.texts, dialects)
     return Question(
-        group=Group(prompt=caption, candidates=tuple(parts.images)),
+        group=Group(
+            prompt=caption,
+            candidates=tuple(parts.images),
+            criterion=dialect.criterion(parts.texts, caption),
+        ),
         refusals=parts.refusals,
         dialect=dialect,
         prefix=parts.prefix,

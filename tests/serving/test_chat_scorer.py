@@ -2,19 +2,22 @@
 
 import hashlib
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from prefrm.errors import RequestError
 from prefrm.scorers import chat
-from prefrm.winmatrix import Group, WinMatrix
+from prefrm.winmatrix import Group, Inputs, WinMatrix
 from serving.models import ModelInfo
 from serving.running import background
 from serving.server import JudgeServer
 
 ONE_IMAGE = {"vqascore", "rating"}
 SOURCE_IMAGE = {"unifiedreward-edit"}
-ASKED = sorted(chat.DIALECTS.keys() - ONE_IMAGE - SOURCE_IMAGE)
+TEXTS = {"plain-text"}
+ASKED = sorted(chat.DIALECTS.keys() - ONE_IMAGE - SOURCE_IMAGE - TEXTS)
 
 
 class Intransitive:
@@ -66,6 +69,27 @@ def test_every_dialect_about_two_images_gives_back_the_matrix(certain, png, dial
         for matrix, wanted in zip(judge.score(groups), expected, strict=True):
             assert matrix.valid.all()
             np.testing.assert_allclose(matrix.p, wanted.p, rtol=0, atol=1e-6)
+
+
+def test_a_criterion_is_the_judges_or_refused(png):
+    class ByCriterion(Intransitive):
+        def inputs(self):
+            return Inputs(criterion=True)
+
+        def score(self, groups):
+            return super().score([replace(one, prompt=f"{one.prompt} by {one.criterion}") for one in groups])
+
+    images = tuple(png(shade) for shade in (10, 90, 200))
+    group = Group(prompt="a\nCriterion: b", candidates=images)
+    groups = [replace(group, criterion=name) for name in ("", "hue", "size")]
+    expected = ByCriterion().score(groups)
+    assert np.abs(expected[1].p - expected[2].p).max() > 0.1
+    with endpoint(ByCriterion()) as url, chat.ChatScorer.connect(url) as judge:
+        for matrix, wanted in zip(judge.score(groups), expected, strict=True):
+            np.testing.assert_allclose(matrix.p, wanted.p, rtol=0, atol=1e-6)
+    refused = pytest.raises(RequestError, match="the group has a criterion, which this judge does not read")
+    with endpoint(Intransitive()) as url, chat.ChatScorer.connect(url) as judge, refused:
+        judge.score(groups[1:])
 
 
 @pytest.mark.parametrize("most, tie", [(1.0, 0.3), (1.0, 0.6), (0.0, None), (0.0, 0.3)])

@@ -128,6 +128,7 @@ DIALECTS: dict[str, Dialect] = {
         _dialect(
             "plain",
             "Prompt:\n{prompt}\nContext:{context}\nImage 1:{image}\nImage 2:{image}\nPrompt:\n{prompt}\n"
+            "Criterion: {criterion}\n"
             "Which image matches the prompt better? Answer with one digit: 1 or 2.",
             title="any vision-language model",
             parser=label("1", "2"),
