@@ -78,7 +78,7 @@ EDITS = "{prompt}\nContext:{context}\nImage 1:{candidate}\nImage 2:{candidate}\n
 ANSWERS = (
     "{prompt}\nContext:{context}\n1:\n{candidate}\n2:\n{candidate}\nBy:\n{criterion}\nWhich fits, 1 or 2?"
 )
-TEXTS = ("There are three yellow squares", "Two.", "Red star, blue circle, no yellow square above 12 green triangles")
+TEXTS = ("There are three yellow squares", "Two.", "Red star, no yellow square above 12 green triangles")
 
 
 @pytest.fixture(scope="module")
