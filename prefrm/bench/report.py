@@ -221,7 +221,7 @@ def _kinds_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if row.part == "kinds":
             compared.setdefault(row.compared, []).append(row)
     criteria = sorted({name for row in rows for name in row.disputed})
-    header = ["compared", "pair accuracy", *(f"by {name}, disputed" for name in criteria)]
+    header = ["compared", "seeds", "pair accuracy", *(f"by {name}, disputed" for name in criteria)]
     header += ["calibration error", "order gap", "seconds"]
     body = []
     for name, seeds in compared.items():
@@ -232,7 +232,7 @@ def _kinds_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         gaps = [row.order_gap for row in seeds if row.order_gap is not None]
         seconds = f"{statistics.median(row.seconds for row in seeds):.0f}"
         accuracy, ece = ([getattr(row, field) for row in seeds] for field in ("pair_accuracy", "ece"))
-        body.append([name, spread(accuracy), *disputed, spread(ece), spread(gaps), seconds])
+        body.append([name, str(len(seeds)), spread(accuracy), *disputed, spread(ece), spread(gaps), seconds])
     return header, body
 
 

@@ -294,8 +294,10 @@ def test_the_report_shows_every_table(tmp_path):
     assert "| verdict-joint | 90 | 30 | 3.00 |" in text
     assert "| 10% | 0.950 |" in text and "| 30% | 0.850 |" in text
     assert "| scalar | 0 | 0.660 |" in text
-    assert "| texts | 0.940 (0.940 to 0.940) | - | - |" in text
-    assert "| criteria | 0.950 (0.950 to 0.950) | 0.930 (0.930 to 0.930) | 0.910 (0.910 to 0.910) |" in text
+    assert "| texts | 1 | 0.940 (0.940 to 0.940) | - | - |" in text
+    assert (
+        "| criteria | 1 | 0.950 (0.950 to 0.950) | 0.930 (0.930 to 0.930) | 0.910 (0.910 to 0.910) |" in text
+    )
     assert read_judges_report(tmp_path) == (rows, [replace(one, steps=3) for one in speeds])
     assert re.findall(r"Trained on .*? measured on \S+", " ".join(text.split())) == [
         "Trained on 1,500 groups of 4, of whose labels 10% are flipped; "
