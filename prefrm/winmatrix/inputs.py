@@ -35,7 +35,8 @@ class Inputs:
         candidate of a kind that it reads is enough: any other is an unreadable candidate.
         """
         if group.kinds and group.kinds.isdisjoint(self.kinds):
-            return f"the candidates are {_plural(group.kinds)}; this judge reads {_plural(self.kinds)}"
+            read = _plural(self.kinds) or "no kind of candidate that all its members read"
+            return f"the candidates are {_plural(group.kinds)}; this judge reads {read}"
         for name, one, value, is_read, is_needed in (
             ("context", "context image", group.context, self.context, self.needs_context),
             ("criterion", "criterion", group.criterion, self.criterion, self.needs_criterion),
