@@ -96,13 +96,13 @@ def test_bytes_of_no_kind_that_a_scorer_reads_are_read_as_one_that_it_reads():
 
 def test_scorers_of_the_same_groups_read_what_each_of_them_reads():
     assert EVERYTHING.both(Inputs(criterion=True)) == Inputs(criterion=True)
+    assert inputs_of(FakeScorer(lambda prompt, candidate: 0.0)) == EVERYTHING
+    assert inputs_of(object()) == Inputs()
 
 
 def test_judges_of_different_kinds_together_read_nothing():
     refusal = Inputs().both(Inputs(kinds=("text",))).refusal(Group(prompt="p", candidates=("a", "b")))
     assert refusal.endswith("this judge reads no kind of candidate that all its members read")
-    assert inputs_of(FakeScorer(lambda prompt, candidate: 0.0)) == EVERYTHING
-    assert inputs_of(object()) == Inputs()
 
 
 def test_a_batch_is_a_group():
