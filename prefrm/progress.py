@@ -68,7 +68,7 @@ def track(label: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
 
 @contextmanager
 def waiting(label: str) -> Iterator[None]:
-    """Show that work of unknown progress goes on, and for how long, while the block runs.
+    """Show the elapsed time of work of unknown length while the block runs.
 
     On a terminal that is a moving bar, anywhere else a line now and then.
     """

@@ -33,7 +33,7 @@ class Heading:
         criterion: on one line, "" for none.
         context: images as they are drawn, None for one that cannot be read.
         sizes: width and height of each, in inches.
-        left_out: number of context images for which there is no room.
+        left_out: number of context images that do not fit.
     """
 
     title: tuple[str, ...]
